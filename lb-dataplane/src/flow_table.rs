@@ -13,7 +13,7 @@ use aya::maps::MapData;
 use lb_dataplane_common::family::{Family, V4};
 use lb_dataplane_common::flow::{FlowEntry, FlowKey, STATE_CLAIMED, STATE_TAG};
 use lb_dataplane_common::flow_table::{
-    self, Bucket, Key, Shared, Slot, Table, find, live, slot_of,
+    self, Bucket, Key, STATE, Shared, Slot, Table, find, live, slot_of,
 };
 use lb_dataplane_common::tables::InsertError;
 
@@ -35,8 +35,6 @@ impl Cursor {
 /// An entry of a flow table with its key.
 pub type Entry<A> = (FlowKey<A>, FlowEntry);
 
-/// Where in an entry the word of its state is.
-const STATE: usize = offset_of!(FlowEntry, state) / 8;
 /// The buckets of a walk that are looked at for an entry of a part, at most: where there are few entries a part ends before it is full.
 const BUCKETS_OF_AN_ENTRY: usize = 4;
 /// How many buckets ahead a walk has fetched.

@@ -9,12 +9,14 @@ mod add;
 mod bounds;
 mod insert;
 mod overdue;
+mod ports;
 
 #[cfg(test)]
 pub(crate) use self::add::MOST_ADDS;
 pub(crate) use self::bounds::admit_open;
 use self::bounds::{admit, with_room};
-pub use self::insert::{Composed, find_port, insert, insert_back, insert_back_of_echo};
+pub use self::insert::{Composed, insert, insert_back, insert_back_of_echo};
+pub use self::ports::find_port;
 use crate::family::{self, Family, V6};
 use crate::flow::{
     FlowKey, SCTP, STATE_ACROSS, STATE_CLIENT_FIN, STATE_RESETS, STATE_SAMPLED, TCP, has_handshake,

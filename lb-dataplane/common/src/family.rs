@@ -74,6 +74,8 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     fn from_bytes(bytes: [u8; 16]) -> Self;
     /// For [`Way`](crate::pipeline::Way): as IPv6 has it, an IPv4 address in the first word.
     fn to_next_hop(self) -> V6;
+    /// Whether it is no host's that may be elsewhere: no router forwards what comes from it, or goes to it.
+    fn is_never_a_source(self) -> bool;
     /// Whether it may only speak on its own link.
     fn is_link_local(self) -> bool;
 
@@ -86,12 +88,22 @@ pub trait Family: Copy + Eq + Ord + Hash + Debug + Default + 'static {
     ///
     /// The reason for which the frame's way ends here.
     fn header<P: Packet>(packet: &mut P) -> Result<Ip<Self>, Reason>;
-    /// Whether a router may forward a packet with these addresses.
+    /// Whether a router may forward a packet with these addresses (RFC 1812 §4.2.2.11, §5.3.7; RFC 3927 §7; RFC 4291 §2.5.2, §2.5.3,
+    /// §2.5.5.2, §2.5.6, §2.7).
     ///
     /// # Errors
     ///
     /// As for [`Family::header`], which asks the same.
-    fn check_addresses(source: Self, destination: Self) -> Result<(), Reason>;
+    #[inline(always)]
+    fn check_addresses(source: Self, destination: Self) -> Result<(), Reason> {
+        if destination.is_never_a_source() || destination.is_link_local() {
+            return Err(Reason::SpecialDestination);
+        }
+        if source.is_never_a_source() {
+            return Err(Reason::MartianSource);
+        }
+        Ok(())
+    }
     /// The header of a packet without options and extensions that is no fragment, and whose lengths are what they seem; `None` of any
     /// other. Nobody has asked [`Family::check_addresses`] yet.
     fn plain_header<P: Packet>(packet: &P) -> Option<Ip<Self>>;

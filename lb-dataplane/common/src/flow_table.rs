@@ -9,7 +9,7 @@
 //! "MemC3", 2013).
 //!
 //! - No two lanes of a bucket have the same tag, so that there is one key to compare. A key whose tag is taken in its first bucket
-//!   goes to its second; where both have it, there is no room for it, which happens once in ten million times.
+//!   goes to its second; where both have it, there is no room for it, which happens to one in some millions.
 //! - Who adds an entry takes a lane by a compare-and-swap, its tag in it and not live, and only then looks whether any other has come
 //!   for the same: of two that do so at the same time each sees the other or is seen, and who sees one withdraws. So both may, never
 //!   neither. Who withdraws, or comes before the other's entry is live, finds no entry, and begins again.
@@ -42,6 +42,9 @@ pub const SECRETS: usize = 5;
 const CROWDED: u64 = 12;
 /// How often a lane is tried to be changed while other CPUs change others of its word.
 const TRIES: u32 = 4;
+
+/// Where in an entry the word is that is written last, and by which who reads tells whose the rest is.
+pub const STATE: usize = core::mem::offset_of!(FlowEntry, state) / 8;
 
 /// A key and its entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -38,10 +38,7 @@ pub trait FamilyTables<A: Family>: FlowTables {
     fn flow(&self, key: &FlowKey<A>) -> Option<Self::Flow>;
     /// The same without a call, which an established flow's packet has none to spare for. One that has become another flow's meanwhile
     /// may be there, too: then its state is not what was [seen](crate::flow::Flow::is_same).
-    #[inline(always)]
-    fn flow_at_once(&self, key: &FlowKey<A>) -> Option<Self::Flow> {
-        self.flow(key)
-    }
+    fn flow_at_once(&self, key: &FlowKey<A>) -> Option<Self::Flow>;
     /// Lends this CPU's room for a packet's way. What is in it is what the packet before left.
     fn with_scratch<R>(&self, act: impl FnOnce(&mut Scratch<A>) -> R) -> Option<R>;
     /// Adds a flow entry where there is none: what [`insert`](crate::flow::insert) does, once it has tagged it.

@@ -7,7 +7,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::Array;
 use lb_dataplane_common::family::{Family, V4, V6};
 use lb_dataplane_common::flow::{FlowEntry, FlowKey};
-use lb_dataplane_common::flow_table::{self, Bucket, Key, Shared, Slot, Table};
+use lb_dataplane_common::flow_table::{self, Bucket, Key, STATE, Shared, Slot, Table};
 use lb_dataplane_common::tables::InsertError;
 
 use crate::atomic;
@@ -113,7 +113,6 @@ impl<A: Family> Shared<FlowKey<A>> for BucketPtr<A> {
     #[inline(always)]
     fn write(&self, slot: u32, key: &FlowKey<A>, entry: &FlowEntry) {
         const ENTRY: usize = size_of::<FlowEntry>() / 8;
-        const STATE: usize = core::mem::offset_of!(FlowEntry, state) / 8;
         let mut n = 0;
         while n < FlowKey::<A>::WORDS {
             // SAFETY: as above; nobody else writes a slot whose lane this CPU has taken.

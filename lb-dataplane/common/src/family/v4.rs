@@ -107,16 +107,11 @@ impl Family for V4 {
         Ok(ip)
     }
 
-    /// Addresses that no router forwards (RFC 1812 §4.2.2.11, §5.3.7; RFC 3927 §7).
+    /// 0/8, 127/8, and everything from 224/4 on.
     #[inline(always)]
-    fn check_addresses(source: Self, destination: Self) -> Result<(), Reason> {
-        if is_never_a_source(destination) || destination.is_link_local() {
-            return Err(Reason::SpecialDestination);
-        }
-        if is_never_a_source(source) {
-            return Err(Reason::MartianSource);
-        }
-        Ok(())
+    fn is_never_a_source(self) -> bool {
+        let first = u32::from_be(self) >> 24;
+        first == 0 || first == 127 || first >= 224
     }
 
     #[inline(always)]
@@ -361,11 +356,4 @@ fn ip(h: &[u16; 10], transport_at: u32) -> Ip<V4> {
         total_len: u32::from(u16::from_be(h[1])),
         transport_at,
     }
-}
-
-/// 0/8, 127/8, and everything from 224/4 on.
-#[inline(always)]
-fn is_never_a_source(address: V4) -> bool {
-    let first = u32::from_be(address) >> 24;
-    first == 0 || first == 127 || first >= 224
 }

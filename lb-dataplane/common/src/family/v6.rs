@@ -149,16 +149,12 @@ impl Family for V6 {
         Ok(ip)
     }
 
-    /// Addresses that no router forwards (RFC 4291 §2.5.2, §2.5.3, §2.5.5.2, §2.5.6, §2.7).
+    /// Multicast, `::`, `::1`, and IPv4 addresses in IPv6's clothes.
     #[inline(always)]
-    fn check_addresses(source: Self, destination: Self) -> Result<(), Reason> {
-        if is_never_a_source(destination) || destination.is_link_local() {
-            return Err(Reason::SpecialDestination);
-        }
-        if is_never_a_source(source) {
-            return Err(Reason::MartianSource);
-        }
-        Ok(())
+    fn is_never_a_source(self) -> bool {
+        let [a, b, c, d] = self;
+        let is_low = a == 0 && b == 0;
+        a.to_ne_bytes()[0] == 0xff || is_low && c == 0 && u32::from_be(d) <= 1 || is_mapped(self)
     }
 
     #[inline(always)]
@@ -459,12 +455,4 @@ fn note_fragment(ip: &mut Ip<V6>, offset_and_more: u16, identification: u32) {
     let more = if offset_and_more & 1 == 0 { 0 } else { MORE_FRAGMENTS };
     ip.fragment = DONT_FRAGMENT | more | offset_and_more >> 3;
     ip.identification = identification;
-}
-
-/// Multicast, `::`, `::1`, and IPv4 addresses in IPv6's clothes.
-#[inline(always)]
-fn is_never_a_source(address: V6) -> bool {
-    let [a, b, c, d] = address;
-    let is_low = a == 0 && b == 0;
-    a.to_ne_bytes()[0] == 0xff || is_low && c == 0 && u32::from_be(d) <= 1 || is_mapped(address)
 }
