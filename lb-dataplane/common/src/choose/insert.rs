@@ -16,7 +16,7 @@ use crate::reason::Reason;
 use crate::service::{Affinity, MODE_ACROSS, SourceList, service_of};
 use crate::tables::{FamilyTables, InsertError, TablesOf};
 
-/// Inserts the direction to the client. `NoSourcePort` is not the last word: [`find_port`] has it.
+/// Inserts the direction to the client. `NoSourcePort` is not the last word: [`super::ports::find_port`] has it.
 ///
 /// # Errors
 ///

@@ -76,13 +76,13 @@ fn take_port<F: Family, T: Tables>(
     entry.translation.ports = entry.translation.ports.and(Delta::of([port], [0]));
 }
 
-/// What [`insert_back`] does where the first row of ports had no free one: others are looked for, in two passes. First a row at each
+/// What [`super::insert::insert_back`] does where the first row of ports had no free one: others are looked for, in two passes. First a row at each
 /// other address, for what is free. Then more rows, for what is free or as good as over. A subprogram of its own: the verifier
 /// counts the room of all that call one another, and minds ever after what one branch alone has written into a stack.
 ///
 /// # Errors
 ///
-/// As for [`insert_back`].
+/// As for [`super::insert::insert_back`].
 #[inline(never)]
 pub fn find_port<A: Family, T: TablesOf<A>>(
     tables: &T,
