@@ -186,6 +186,10 @@ impl<'a, A: Family> Table<FlowKey<A>> for &'a FlowTable<A> {
         flow_table::secret(self.own_seed(), n)
     }
 
+    fn anew(&self, number: u64) -> u64 {
+        number
+    }
+
     fn bucket(&self, index: u32) -> Option<InMemory<'a, A>> {
         self.at(index)
     }

@@ -8,8 +8,9 @@
 //! once, and then one key (bucketized tables with tags and two choices: Azar et al., "Balanced Allocations", 1994; Fan et al.,
 //! "MemC3", 2013).
 //!
-//! - No two lanes of a bucket have the same tag, so that there is one key to compare. A key whose tag is taken in its first bucket
-//!   goes to its second; where both have it, there is no room for it, which happens to one in some millions.
+//! - No more than two lanes of a bucket have the same tag, or tags that differ in the lowest bit, which the comparison may take for one
+//!   another; so there is mostly one key to compare, and never more than two. A third one goes to its second bucket. A lookup beside two
+//!   changes, the removal of one of the two and the addition of a third, may miss the other.
 //! - Who adds an entry takes a lane by a compare-and-swap, its tag in it and not live, and only then looks whether any other has come
 //!   for the same: of two that do so at the same time each sees the other or is seen, and who sees one withdraws. So both may, never
 //!   neither. Who withdraws, or comes before the other's entry is live, finds no entry, and begins again.
@@ -124,6 +125,9 @@ pub trait Table<K> {
     fn buckets(&self) -> u32;
     /// A word of the secret, below [`SECRETS`]: [`secret`] of what the table has drawn.
     fn secret(&self, n: usize) -> u64;
+    /// The same number, of which the compiler does not know that it is the same in each round of a loop: what is made of it would be kept
+    /// on the stack meanwhile.
+    fn anew(&self, number: u64) -> u64;
     /// A bucket below [`Table::buckets`].
     fn bucket(&self, index: u32) -> Option<Self::Bucket>;
 }
@@ -168,12 +172,12 @@ impl Hash {
         Self(h ^ h >> 32)
     }
 
-    /// 15 bits, never all zeroes.
+    /// 15 bits, of which never all but the lowest are zeroes.
     #[inline(always)]
     fn tag(self) -> u16 {
         let tag = self.0 as u16 & !LIVE;
-        // Without a branch: what is 0 becomes 1.
-        tag | ((u32::from(tag).wrapping_sub(1) >> 31) as u16)
+        // Without a branch: what is 0 or 1 becomes 2 or 3.
+        tag | ((u32::from(tag).wrapping_sub(2) >> 31) as u16) << 1
     }
 
     #[inline(always)]
@@ -220,25 +224,53 @@ fn matching<K>(bucket: &impl Shared<K>, lane: u16) -> u64 {
     bits
 }
 
-/// The lanes of a tag, live or not.
+/// The lanes of a tag but for these bits of it, and those of them that are live. Unlike what [`matching`] says, no other ones; and each as
+/// it was at one moment.
 #[inline(always)]
-fn tagged<K>(bucket: &impl Shared<K>, tag: u16) -> u64 {
+fn lanes_of<K>(bucket: &impl Shared<K>, tag: u16, but: u64) -> (u64, u64) {
     let pattern = u64::from(tag).wrapping_mul(LOW);
-    let mut bits = 0;
+    let (mut all, mut live) = (0, 0);
     let mut n = 0;
     while n < WORDS {
-        let differs = (bucket.word(n) ^ pattern) & !HIGH;
-        bits |= (!((differs | HIGH).wrapping_sub(LOW)) & HIGH) >> (15 - n);
+        let word = bucket.word(n);
+        let differs = (word ^ pattern) & !(HIGH | but);
+        let are = !((differs | HIGH).wrapping_sub(LOW)) & HIGH;
+        all |= are >> (15 - n);
+        live |= (are & word) >> (15 - n);
         n += 1;
     }
-    bits
+    (all, live)
+}
+
+/// Whether there is more than one of these bits.
+#[inline(always)]
+fn more_than_one(bits: u64) -> bool {
+    bits & bits.wrapping_sub(1) != 0
+}
+
+/// The lanes that a lookup of a tag may have to look at: those of the two tags that differ in the lowest bit.
+#[inline(always)]
+fn kin<K>(bucket: &impl Shared<K>, tag: u16) -> u64 {
+    lanes_of(bucket, tag, LOW).0
+}
+
+/// The lowest of these bits, which stands for the lane of a key, of two that may; 0 if none does.
+#[inline(always)]
+fn bit_of<K>(bucket: &impl Shared<K>, bits: u64, key: &K) -> u64 {
+    let rest = bits & bits.wrapping_sub(1);
+    if bits != 0 && bucket.has_key(slot_of(bits), key) {
+        bits ^ rest
+    } else if rest != 0 && bucket.has_key(slot_of(rest), key) {
+        rest & rest.wrapping_neg()
+    } else {
+        0
+    }
 }
 
 /// Whether a bucket has a key.
 #[inline(always)]
 fn has<K>(bucket: &impl Shared<K>, tag: u16, key: &K) -> bool {
-    let bits = matching(bucket, tag | LIVE);
-    bits != 0 && bucket.has_key(slot_of(bits), key)
+    bit_of(bucket, matching(bucket, tag | LIVE), key) != 0
 }
 
 /// Where an entry is.
@@ -255,10 +287,11 @@ pub struct Place<B> {
 /// Where the entry of a key is, if it has one.
 #[inline(always)]
 pub fn find<K: Key, T: Table<K>>(table: &T, key: &K) -> Option<Place<T::Bucket>> {
-    find_by(table, key, |bucket, slot| bucket.has_key(slot, key))
+    find_from(table, Hash::of(key, table), 0, &mut |bucket, slot| bucket.has_key(slot, key))
 }
 
-/// The same, where whether a slot below [`SLOTS`] is the key's is asked of it.
+/// The same in fewer instructions, but more code, where the entry is the first that may be the key's. Whether a slot below [`SLOTS`] is the
+/// key's is asked of `is_its`.
 #[inline(always)]
 pub fn find_by<K: Key, T: Table<K>>(
     table: &T,
@@ -266,22 +299,46 @@ pub fn find_by<K: Key, T: Table<K>>(
     mut is_its: impl FnMut(&T::Bucket, u32) -> bool,
 ) -> Option<Place<T::Bucket>> {
     let hash = Hash::of(key, table);
-    let mut index = hash.first(table.buckets());
-    let mut is_second = false;
+    let index = hash.first(table.buckets());
+    let bucket = table.bucket(index)?;
+    let bits = matching(&bucket, hash.tag() | LIVE);
+    if bits != 0 && is_its(&bucket, slot_of(bits)) {
+        return Some(Place { index, bucket, slot: slot_of(bits) });
+    }
+    let is_one = bits & bits.wrapping_sub(1) == 0;
+    if is_one && bucket.away() == 0 {
+        return None;
+    }
+    find_from(table, hash, if is_one { 2 } else { 1 }, &mut is_its)
+}
+
+/// One step looks at the first that may be the key's in its first bucket, the next at another one there; and so in the second.
+#[inline(always)]
+fn find_from<K: Key, T: Table<K>>(
+    table: &T,
+    hash: Hash,
+    mut step: u32,
+    is_its: &mut impl FnMut(&T::Bucket, u32) -> bool,
+) -> Option<Place<T::Bucket>> {
     loop {
+        let (hash, buckets) = (Hash(table.anew(hash.0)), table.buckets());
+        let index = if step < 2 { hash.first(buckets) } else { hash.second(buckets) };
         let bucket = table.bucket(index)?;
         let bits = matching(&bucket, hash.tag() | LIVE);
-        if bits != 0 {
-            let slot = slot_of(bits);
-            if is_its(&bucket, slot) {
-                return Some(Place { index, bucket, slot });
-            }
+        // Of two that there may be the lowest, then the other one; or the one that is left of both by then.
+        let rest = bits & bits.wrapping_sub(1);
+        let slot = slot_of(if step & 1 != 0 && rest != 0 { rest } else { bits });
+        if bits != 0 && is_its(&bucket, slot) {
+            return Some(Place { index, bucket, slot });
         }
-        if is_second || bucket.away() == 0 {
+        if step & 1 == 0 && rest != 0 {
+            step += 1;
+            continue;
+        }
+        if step >= 2 || bucket.away() == 0 {
             return None;
         }
-        index = hash.second(table.buckets());
-        is_second = true;
+        step = 2;
     }
 }
 
@@ -337,10 +394,10 @@ fn taken_of<K>(bucket: &impl Shared<K>) -> u64 {
     taken.wrapping_mul(LOW) >> 48
 }
 
-/// Takes a free lane of a bucket in which nobody has the tag.
+/// Takes a free lane of a bucket in which no more than one has the tag, or the one that differs in the lowest bit.
 #[inline(always)]
 fn take<K>(bucket: &impl Shared<K>, tag: u16) -> Option<Lane> {
-    if tagged(bucket, tag) != 0 {
+    if more_than_one(kin(bucket, tag)) {
         return None;
     }
     let mut tries = 0;
@@ -362,15 +419,14 @@ fn take<K>(bucket: &impl Shared<K>, tag: u16) -> Option<Lane> {
     None
 }
 
-/// Whether the other bucket of a key has it, or is about to.
+/// Whether a bucket has a key, or is about to, in a lane that is none of these.
 #[inline(always)]
-fn may_have<K>(bucket: &impl Shared<K>, tag: u16, key: &K) -> bool {
-    let (all, live) = (tagged(bucket, tag), matching(bucket, tag | LIVE));
-    if all == 0 {
-        return false;
-    }
-    let is_one = all & all.wrapping_sub(1) == 0;
-    !is_one || live == 0 || bucket.has_key(slot_of(live), key)
+fn may_have<K>(bucket: &impl Shared<K>, tag: u16, key: &K, but: u64) -> bool {
+    let (all, live) = lanes_of(bucket, tag, 0);
+    let (others, live) = ((all ^ live) & !but, live & !but);
+    // Words are read one after the other: beside two changes there seem to be three, of which two would be compared.
+    let are_three = more_than_one(live & live.wrapping_sub(1));
+    others != 0 || are_three || bit_of(bucket, live, key) != 0
 }
 
 /// Adds an entry where its key has none.
@@ -401,12 +457,13 @@ pub fn insert<K: Key, T: Table<K>>(
             first.add_away(1);
         }
         if let Some(lane) = take(bucket, tag) {
-            let all = tagged(bucket, tag);
-            let is_other = all & all.wrapping_sub(1) != 0
+            let own = lane.unit << lane.word;
+            let is_other = more_than_one(kin(bucket, tag) & !own)
+                || may_have(bucket, tag, key, own)
                 || if to_second {
-                    may_have(&first, tag, key)
+                    may_have(&first, tag, key, 0)
                 } else {
-                    first.away() != 0 && may_have(&second, tag, key)
+                    first.away() != 0 && may_have(&second, tag, key, 0)
                 };
             if !is_other {
                 bucket.write(lane.slot(), key, entry);
@@ -426,7 +483,7 @@ pub fn insert<K: Key, T: Table<K>>(
         tries += 1;
     }
     // Another CPU may be about to write it.
-    let is_other = may_have(&first, tag, key) || may_have(&second, tag, key);
+    let is_other = may_have(&first, tag, key, 0) || may_have(&second, tag, key, 0);
     Err(if is_other { InsertError::Exists } else { InsertError::Full })
 }
 
@@ -449,8 +506,8 @@ pub fn remove<K: Key, T: Table<K>>(table: &T, key: &K) -> bool {
 
 #[inline(always)]
 fn remove_from<K>(bucket: &impl Shared<K>, tag: u16, key: &K) -> bool {
-    let found = matching(bucket, tag | LIVE);
-    if found == 0 || !bucket.has_key(slot_of(found), key) {
+    let found = bit_of(bucket, matching(bucket, tag | LIVE), key);
+    if found == 0 {
         return false;
     }
     let lane = Lane::of(found);

@@ -1,5 +1,6 @@
 //! The flow tables where the programs have them.
 
+use core::arch::asm;
 use core::marker::PhantomData;
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
@@ -158,6 +159,13 @@ macro_rules! flows {
             fn secret(&self, n: usize) -> u64 {
                 // SAFETY: as above; below the bound, as a key's words are.
                 unsafe { (&raw const LBD_FLOW_SECRETS).cast::<u64>().add(n).read_volatile() }
+            }
+
+            #[inline(always)]
+            fn anew(&self, mut number: u64) -> u64 {
+                // SAFETY: a register is copied to itself.
+                unsafe { asm!("{0} = {0}", inout(reg) number, options(nomem, nostack)) };
+                number
             }
 
             #[inline(always)]
