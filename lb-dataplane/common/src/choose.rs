@@ -120,7 +120,7 @@ pub fn backend<A: Family, T: TablesOf<A>>(
     made.affinity = service.affinity;
     made.when_full = service.flags & SERVICE_HASHES_WHEN_FULL;
     made.on_exhaustion = service.on_exhaustion;
-    (made.without, made.pad) = (0, 0);
+    (made.without, made.shares_way_back) = (0, 0);
     made.entry.line = line_of(tables, id)?;
     made.entry.counted_as = counted_as(service.id, tables.client_bits(A::IS_V6));
     made.entry.state = state;

@@ -109,6 +109,8 @@ pub(crate) struct ModelTables {
     pub(crate) unpublished: Cell<u32>,
     /// How many times more another CPU adds what this one does at the same moment, so that both withdraw.
     pub(crate) withdrawn: Cell<u32>,
+    /// For whose entry there is no room, and whether only another CPU finds none or only this one.
+    pub(crate) without_room: Cell<Option<(FlowKey<V6>, bool)>>,
     pub(crate) interruption: RefCell<Option<Interruption>>,
 }
 

@@ -120,6 +120,11 @@ pub fn insert<A: Family, T: TablesOf<A>>(
     };
     match added {
         Ok(None) => {
+            // Who has inserted the way back may have taken it back since it was found.
+            if made.shares_way_back != 0 && !made.has_way_back(tables) {
+                remove_alone(tables, key, || false);
+                return Err(Reason::FlowExpiring);
+            }
             tables.count_new_flow(made.entry.line, made.backend);
             step.is_new = true;
             if made.affinity != 0 {
@@ -129,8 +134,9 @@ pub fn insert<A: Family, T: TablesOf<A>>(
             }
         }
         Err(InsertError::Full) => {
-            if !is_direct && made.without == 0 {
-                made.take_back(tables);
+            if !is_direct && made.without == 0 && made.shares_way_back == 0 {
+                let is_answered = |first: T::Flow| made.is_answered_by(&first);
+                made.take_back(tables, || tables.flow(key).is_some_and(is_answered));
             }
             if made.when_full == 0 {
                 return Err(Reason::FlowTableFull);
@@ -141,7 +147,7 @@ pub fn insert<A: Family, T: TablesOf<A>>(
         }
         Err(InsertError::Exists) => {
             if made.has_own_way_back() {
-                made.take_back(tables);
+                made.take_back(tables, || false);
             }
             return Err(Reason::FlowCollision);
         }
@@ -154,7 +160,7 @@ pub fn insert<A: Family, T: TablesOf<A>>(
             let is_there = first.seen() & STATE_GOING == 0 && first.is_same();
             // What was read of one that is not says nothing.
             if made.has_own_way_back() || is_there && !is_answered {
-                made.take_back(tables);
+                made.take_back(tables, || false);
             }
             if !is_there {
                 return Err(Reason::FlowExpiring);
@@ -196,8 +202,8 @@ pub struct Composed<A: Family> {
     pub on_exhaustion: u8,
     /// Not zero where it does: there was no room for the direction to the client.
     pub without: u8,
-    /// Zero.
-    pub pad: u8,
+    /// Not zero where the direction to the client was there already, as another CPU begins the same flow.
+    pub shares_way_back: u8,
 }
 
 impl<A: Family> Composed<A> {
@@ -214,14 +220,20 @@ impl<A: Family> Composed<A> {
         self.entry.state & STATE_MODE == 0 && (!self.sources.is_empty() || is_echo)
     }
 
-    /// Removes the direction to the client.
+    /// Removes the direction to the client, as [`remove_alone`] does.
     #[inline(always)]
-    fn take_back<T: TablesOf<A>>(&self, tables: &T) {
+    fn take_back<T: TablesOf<A>>(&self, tables: &T, is_anothers: impl FnOnce() -> bool) {
         if self.is_across() {
-            remove_alone(tables, &self.back_across);
+            remove_alone(tables, &self.back_across, is_anothers);
         } else {
-            remove_alone(tables, &self.back);
+            remove_alone(tables, &self.back, is_anothers);
         }
+    }
+
+    /// Whether the direction to the client is there, and nobody removes it, for a flow that keeps its client's address.
+    #[inline(always)]
+    fn has_way_back<T: TablesOf<A>>(&self, tables: &T) -> bool {
+        tables.flow(&self.back).is_some_and(|back| back.seen() & STATE_GOING == 0)
     }
 
     /// Whether the direction to the client is that of an entry to a backend.
@@ -235,13 +247,22 @@ impl<A: Family> Composed<A> {
     }
 }
 
-/// Removes an entry to the client whose flow has no other, unless another CPU does.
+/// Removes an entry whose flow has no other, unless another CPU does; or is asked, when the entry is claimed, and another CPU has
+/// since begun the flow.
 #[inline(always)]
-fn remove_alone<A: Family, T: FamilyTables<A>>(tables: &T, key: &FlowKey<A>) {
+fn remove_alone<A: Family, T: FamilyTables<A>>(
+    tables: &T,
+    key: &FlowKey<A>,
+    is_anothers: impl FnOnce() -> bool,
+) {
     if let Some(entry) = tables.flow(key)
         && entry.claim(0)
     {
-        tables.remove_flow(key);
+        if is_anothers() {
+            entry.release();
+        } else {
+            tables.remove_flow(key);
+        }
     }
 }
 
@@ -271,7 +292,10 @@ fn insert_back_of_client<A: Family, T: TablesOf<A>>(
         Ok(None) => return Ok(()),
         Err(InsertError::Full) => return Err(Reason::FlowTableFull),
         Err(InsertError::Exists) => return Err(Reason::FlowCollision),
-        Ok(Some(old)) if is_own_or_makes_room(tables, key, made, &old)? => return Ok(()),
+        Ok(Some(old)) if is_own_or_makes_room(tables, key, made, &old)? => {
+            made.shares_way_back = 1;
+            return Ok(());
+        }
         Ok(Some(_)) => {}
     }
     match flow::insert(tables, &made.back, &mut made.entry) {

@@ -119,7 +119,8 @@ where
         if flows.contains_key(key) || self.meets(&self.withdrawn) {
             return Err(InsertError::Exists);
         }
-        if flows.len() >= self.capacity {
+        let without_room = Some((key.to_v6(), self.is_other_cpu.get()));
+        if flows.len() >= self.capacity || self.without_room.get() == without_room {
             return Err(InsertError::Full);
         }
         flows.insert(*key, A::of(self).memory.take(entry));

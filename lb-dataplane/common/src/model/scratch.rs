@@ -68,7 +68,7 @@ pub(super) fn empty_scratch<A: Family>() -> Scratch<A> {
             when_full: 0,
             on_exhaustion: 0,
             without: 0,
-            pad: 0,
+            shares_way_back: 0,
         },
         early: NO_FRAGMENT,
     }

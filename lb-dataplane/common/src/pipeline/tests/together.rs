@@ -1,12 +1,16 @@
 //! Two packets that begin one flow at the same time, on two CPUs: both go the same way, by one flow.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use super::*;
 use crate::choose::MOST_ADDS;
+use crate::family::{V4, V6};
+use crate::flow::FlowKey;
 use crate::frame::ECHO;
 use crate::service::{SourceEntry, SourceList, VipKey};
+use crate::tables::FamilyTables;
 
 /// More steps than a packet has that begins a flow.
 const MAX_STEPS: usize = 64;
@@ -156,4 +160,69 @@ fn two_that_both_withdraw_add_again() {
             assert_eq!(entries(&tables), world.entries(), "{what}");
         }
     }
+}
+
+/// The key of a flow's packets to its backend.
+fn to_backend(world: World, carries: Carries) -> FlowKey<V6> {
+    let tables = world.tables(carries);
+    send(&tables, carries);
+    let vip = V6::from_bytes(Ipv4Addr::from(VIP).to_ipv6_mapped().octets());
+    let mut keys = tables.keys().into_iter().map(|key| key.to_v6());
+    keys.find(|key| key.destination == vip).expect("it has begun")
+}
+
+/// Only one of the two finds room for the direction to the backend. However the other one ends, no flow is left without its way back.
+#[test]
+fn who_has_no_room_leaves_the_other_ones_way_back() {
+    for is_other in [false, true] {
+        each(|world, carries, steps| {
+            let tables = world.tables(carries);
+            tables.without_room.set(Some((to_backend(world, carries), is_other)));
+            let Some(sent) = together(&tables, carries, steps, 0) else { return false };
+            tables.without_room.set(None);
+            let what = format!("{world:?} {carries:?} at step {steps}: {sent:?}");
+            let again = send(&tables, carries);
+            assert_eq!(again.0.kind(), Kind::Forward, "{what}");
+            for (reason, frame) in sent {
+                let refused = matches!(reason, Reason::FlowTableFull | Reason::FlowExpiring);
+                assert!(refused || (reason, frame) == again, "{what}");
+            }
+            assert_eq!(entries(&tables), world.entries(), "{what}");
+            true
+        });
+    }
+}
+
+/// A way back that is there already is taken back by whoever has inserted it, who has found no room.
+#[test]
+fn no_flow_begins_by_a_way_back_that_goes() {
+    let to_backend = FlowKey::<V4>::from_v6(&to_backend(DNAT, SYN));
+    let run = |steps| {
+        let tables = DNAT.tables(SYN);
+        send(&tables, SYN);
+        tables.remove_flow(&to_backend);
+        let left = tables.keys()[0];
+        let came = Rc::new(Cell::new(false));
+        let comes = Rc::clone(&came);
+        let other_cpu = move |tables: &ModelTables| {
+            comes.set(true);
+            let back = tables.flow(&left).filter(|back| back.claim(0));
+            if let Some(back) = back {
+                match tables.flow(&to_backend) {
+                    Some(_) => back.release(),
+                    None => assert!(tables.remove_flow(&left)),
+                }
+            }
+        };
+        *tables.interruption.borrow_mut() = Some((steps, Box::new(other_cpu)));
+        let (reason, _) = send(&tables, SYN);
+        let entries = entries(&tables);
+        match reason {
+            Reason::ForwardedToBackend => assert_eq!(entries, 2, "at step {steps}"),
+            _ => assert!(reason == Reason::FlowExpiring && entries == 0, "{reason:?} {steps}"),
+        }
+        came.get().then_some(reason)
+    };
+    let ends: Vec<Reason> = (0..MAX_STEPS).map_while(run).collect();
+    assert!(ends.contains(&Reason::FlowExpiring) && ends.contains(&Reason::ForwardedToBackend));
 }
