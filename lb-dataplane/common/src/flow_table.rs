@@ -18,12 +18,12 @@
 //!   state of that key's entry, or that of another one, which it does not have any more.
 //! - A slot's memory is another flow's as soon as its lane is free. Who holds an entry tells by its state ([`crate::flow`]), and who
 //!   removes one has claimed it before.
-//!
-//! The hash has a secret that each table draws, so that nobody can send flows that all belong into one bucket, or that have another
-//! flow's tag: of two keys that differ, the products that it begins with are the same for one secret in four thousand million,
-//! whichever keys they are (NH: Black, Halevi, Krawczyk, Krovetz and Rogaway, "UMAC: Fast and Secure Message Authentication", 1999).
 
-use crate::family::{Family, V4, V6};
+mod hash;
+
+use self::hash::Hash;
+pub use self::hash::{Key, SECRETS, secret};
+use crate::family::{V4, V6};
 use crate::flow::{FlowEntry, FlowKey};
 use crate::tables::InsertError;
 
@@ -37,8 +37,6 @@ const LIVE: u16 = 0x8000;
 const LOW: u64 = 0x0001_0001_0001_0001;
 /// The highest one.
 const HIGH: u64 = LOW << 15;
-/// Words of the secret of a hash: as many as IPv6's keys have.
-pub const SECRETS: usize = 5;
 /// Taken slots from which on a bucket sends entries away to emptier ones.
 const CROWDED: u64 = 12;
 /// How often a lane is tried to be changed while other CPUs change others of its word.
@@ -73,28 +71,6 @@ pub struct Bucket<A> {
     pub slots: [Slot<A>; SLOTS as usize],
 }
 
-/// A key as words.
-pub trait Key {
-    /// How many.
-    const WORDS: usize;
-    /// One of them.
-    fn word(&self, n: usize) -> u64;
-}
-
-impl<A: Family> Key for FlowKey<A> {
-    const WORDS: usize = A::ADDRESS_WORDS + 1;
-
-    #[inline(always)]
-    fn word(&self, n: usize) -> u64 {
-        if n < A::ADDRESS_WORDS {
-            return A::address_word(self.source, self.destination, n);
-        }
-        let ports = u64::from(self.source_port) | u64::from(self.destination_port) << 16;
-        ports | u64::from(self.protocol) << 32 | u64::from(self.pad) << 48
-    }
-}
-
-const _: () = assert!(<FlowKey<V6> as Key>::WORDS == SECRETS);
 const _: () = assert!(size_of::<Slot<V4>>() == 80 && size_of::<Slot<V6>>() == 104);
 const _: () = assert!(size_of::<Bucket<V4>>() == 64 + 16 * 80);
 const _: () = assert!(size_of::<Bucket<V6>>() == 64 + 16 * 104);
@@ -138,62 +114,6 @@ pub trait Table<K> {
 pub fn buckets_for(entries: u32) -> u32 {
     let slots = u64::from(entries) * 4 / 3;
     u32::try_from(slots.div_ceil(SLOTS.into())).unwrap_or(u32::MAX).max(2)
-}
-
-/// A word of the secret that a table's hash has, of the seed that it has drawn (SplitMix64: Steele, Lea and Flood, "Fast Splittable
-/// Pseudorandom Number Generators", 2014).
-#[must_use]
-pub const fn secret(seed: u64, n: usize) -> u64 {
-    let z = seed.wrapping_add((n as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ z >> 31
-}
-
-/// Where a key belongs.
-#[derive(Clone, Copy)]
-struct Hash(u64);
-
-impl Hash {
-    #[inline(always)]
-    fn of<K: Key, T: Table<K>>(key: &K, table: &T) -> Self {
-        let mut sum = 0_u64;
-        let mut n = 0;
-        while n < K::WORDS {
-            let (word, secret) = (key.word(n), table.secret(n));
-            let low = (word as u32).wrapping_add(secret as u32);
-            let high = ((word >> 32) as u32).wrapping_add((secret >> 32) as u32);
-            sum = sum.wrapping_add(u64::from(low).wrapping_mul(high.into()));
-            n += 1;
-        }
-        // Every bit of the sum is to matter for the bucket and for the tag.
-        let h = (sum ^ sum >> 32).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        let h = (h ^ h >> 29).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Self(h ^ h >> 32)
-    }
-
-    /// 15 bits, of which never all but the lowest are zeroes.
-    #[inline(always)]
-    fn tag(self) -> u16 {
-        let tag = self.0 as u16 & !LIVE;
-        // Without a branch: what is 0 or 1 becomes 2 or 3.
-        tag | ((u32::from(tag).wrapping_sub(2) >> 31) as u16) << 1
-    }
-
-    #[inline(always)]
-    fn first(self, buckets: u32) -> u32 {
-        ((self.0 >> 32).wrapping_mul(buckets.into()) >> 32) as u32
-    }
-
-    /// Another one than the first.
-    #[inline(always)]
-    fn second(self, buckets: u32) -> u32 {
-        let further = self.0.wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 32;
-        let further = further.wrapping_mul(u64::from(buckets) - 1) >> 32;
-        let at = u64::from(self.first(buckets)) + 1 + further;
-        let buckets = u64::from(buckets);
-        (if at >= buckets { at - buckets } else { at }) as u32
-    }
 }
 
 /// The slot that belongs to the lowest of these bits, of which bit 16·l + n stands for lane l of word n: a number below [`SLOTS`],
@@ -321,7 +241,7 @@ fn find_from<K: Key, T: Table<K>>(
     is_its: &mut impl FnMut(&T::Bucket, u32) -> bool,
 ) -> Option<Place<T::Bucket>> {
     loop {
-        let (hash, buckets) = (Hash(table.anew(hash.0)), table.buckets());
+        let (hash, buckets) = (hash.anew(table), table.buckets());
         let index = if step < 2 { hash.first(buckets) } else { hash.second(buckets) };
         let bucket = table.bucket(index)?;
         let bits = matching(&bucket, hash.tag() | LIVE);
