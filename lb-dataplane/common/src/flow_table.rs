@@ -9,8 +9,8 @@
 //! "MemC3", 2013).
 //!
 //! - No more than two lanes of a bucket have the same tag, or tags that differ in the lowest bit, which the comparison may take for one
-//!   another; so there is mostly one key to compare, and never more than two. A third one goes to its second bucket. A lookup beside two
-//!   changes, the removal of one of the two and the addition of a third, may miss the other.
+//!   another; so there is mostly one key to compare, and never more than two. A third one goes to its second bucket. A lookup or a removal
+//!   beside two changes, the removal of one of the two and the addition of a third, may miss the other.
 //! - Who adds an entry takes a lane by a compare-and-swap, its tag in it and not live, and only then looks whether any other has come
 //!   for the same: of two that do so at the same time each sees the other or is seen, and who sees one withdraws. So both may, never
 //!   neither. Who withdraws, or comes before the other's entry is live, finds no entry, and begins again.
@@ -20,6 +20,8 @@
 //!   removes one has claimed it before.
 
 mod hash;
+#[cfg(test)]
+mod tests;
 
 use self::hash::Hash;
 pub use self::hash::{Key, SECRETS, secret};

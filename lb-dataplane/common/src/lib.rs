@@ -58,4 +58,4 @@ pub mod tables;
 pub mod vlan;
 
 /// Raised when the meaning of a map's bytes changes though their sizes don't.
-pub const LAYOUT: u32 = 16;
+pub const LAYOUT: u32 = 17;

@@ -1,3 +1,4 @@
+use std::array;
 use std::collections::{HashMap, HashSet};
 use std::sync::Barrier;
 use std::sync::atomic::AtomicU32;
@@ -98,22 +99,37 @@ proptest! {
     }
 }
 
-/// Keys of which all have the tag of the first and its first bucket, in a table of two.
-fn alike(seed: u64, count: usize) -> Vec<FlowKey<V4>> {
+/// Words of lanes of a table of two buckets that has this key alone.
+fn lanes(table: &FlowTable<V4>, key: &FlowKey<V4>) -> [u64; 8] {
+    assert_eq!(table.add(key, 0), Ok(()));
+    let words = array::from_fn(|n| table.at(n as u32 / 4).unwrap().word(n % 4));
+    assert!(table.remove(key));
+    words
+}
+
+/// Keys that belong into the bucket of the first, in a table of two. All have its tag; or every other one has that which differs in the
+/// lowest bit.
+fn alike(seed: u64, count: usize, by_turns: bool) -> Vec<FlowKey<V4>> {
     let table = FlowTable::<V4>::on_heap(2, seed);
-    let place = |key: &FlowKey<V4>| {
-        table.add(key, 0).unwrap();
-        let lanes = [0, 1].map(|at| [0, 1, 2, 3].map(|n| table.at(at).unwrap().word(n)));
-        assert!(table.remove(key));
-        lanes
-    };
-    let wanted = place(&key4(0));
-    (0..).map(key4).filter(|key| place(key) == wanted).take(count).collect()
+    let first = lanes(&table, &key4(0));
+    let other = first.map(|word| word ^ (word >> 15 & 0x0001_0001_0001_0001));
+    let other = if by_turns { other } else { first };
+    let mut wanted = [first, other].into_iter().cycle().take(count).peekable();
+    (0..)
+        .map(key4)
+        .filter(|key| wanted.next_if(|wanted| lanes(&table, key) == *wanted).is_some())
+        .take(count)
+        .collect()
 }
 
 #[test]
 fn two_of_a_tag_are_in_a_bucket_and_others_in_their_second() {
-    let keys = alike(3, 5);
+    for by_turns in [false, true] {
+        two_are_in_a_bucket(&alike(3, 5, by_turns));
+    }
+}
+
+fn two_are_in_a_bucket(keys: &[FlowKey<V4>]) {
     let table = FlowTable::<V4>::on_heap(2, 3);
     for (n, key) in keys.iter().enumerate().take(4) {
         assert_eq!(table.add(key, n as u32), Ok(()));
@@ -137,7 +153,7 @@ fn two_of_a_tag_are_in_a_bucket_and_others_in_their_second() {
 }
 
 /// A multiplication keeps a change of the highest bit what it is, so a hash that only multiplied would let a sender choose addresses
-/// that have the hash of another flow's, of which a table takes two.
+/// that have the hash of another flow's, of which a table takes four.
 #[test]
 fn no_change_of_the_highest_bits_of_two_words_leaves_the_hash_as_it_was() {
     for seed in 1..100 {
@@ -214,18 +230,31 @@ fn a_walk_has_each_entry_once_and_parts_as_they_were_asked_for() {
 /// and is the only one to remove it, and in the end the table is as empty as it was.
 #[test]
 fn of_those_who_add_a_key_at_once_one_does_at_most() {
-    add_at_once(&(0..30).map(key4).collect::<Vec<_>>());
+    let keys: Vec<_> = (0..30).map(key4).collect();
+    let table = FlowTable::<V4>::on_heap(2, SEED);
+    let tags = keys.iter().map(|key| {
+        let words = lanes(&table, key).into_iter();
+        let mut tags = words.flat_map(|word| [0, 16, 32, 48].map(|at| (word >> at) as u16 >> 1));
+        tags.find(|tag| *tag != 0).expect("it is there")
+    });
+    assert_eq!(tags.collect::<HashSet<_>>().len(), keys.len(), "all may be told apart");
+    add_at_once(&keys, 1);
 }
 
-/// The same where each key has the tag of all others.
+/// The same where each key has the tag of all others. Beside two changes one may be missed.
 #[test]
 fn of_those_who_add_keys_of_one_tag_at_once_one_adds_each_at_most() {
-    add_at_once(&alike(1, 6));
+    for by_turns in [false, true] {
+        add_at_once(&alike(SEED, 6, by_turns), 100);
+    }
 }
 
-fn add_at_once(keys: &[FlowKey<V4>]) {
+const SEED: u64 = 1;
+
+/// Who has added one looks for it so many times at most.
+fn add_at_once(keys: &[FlowKey<V4>], looks: u32) {
     const THREADS: u32 = 3;
-    let table = FlowTable::<V4>::on_heap(2, 1);
+    let table = FlowTable::<V4>::on_heap(2, SEED);
     let holders: Vec<AtomicU32> = keys.iter().map(|_| AtomicU32::new(0)).collect();
     let (start, added) = (Barrier::new(THREADS as usize), AtomicU32::new(0));
     thread::scope(|scope| {
@@ -243,8 +272,7 @@ fn add_at_once(keys: &[FlowKey<V4>]) {
                     if table.add(&key, thread).is_ok() {
                         added.fetch_add(1, Relaxed);
                         assert_eq!(holder.swap(thread, AcqRel), 0, "{number} is there twice");
-                        // Beside two changes it may be missed.
-                        let found = (0..100).find_map(|_| table.line(&key));
+                        let found = (0..looks).find_map(|_| table.line(&key));
                         assert_eq!(found, Some(thread));
                         assert_eq!(holder.swap(0, AcqRel), thread);
                         while !table.remove(&key) {}

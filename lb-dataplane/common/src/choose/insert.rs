@@ -120,12 +120,12 @@ pub fn insert<A: Family, T: TablesOf<A>>(
     };
     match added {
         Ok(None) => {
+            tables.count_new_flow(made.entry.line, made.backend);
             // Who has inserted the way back may have taken it back since it was found.
-            if made.shares_way_back != 0 && !made.has_way_back(tables) {
-                remove_alone(tables, key, || false);
+            if made.shares_way_back != 0 && !made.has_way_back(tables, key) {
+                end(tables, key);
                 return Err(Reason::FlowExpiring);
             }
-            tables.count_new_flow(made.entry.line, made.backend);
             step.is_new = true;
             if made.affinity != 0 {
                 let client = client(service_of(made.entry.counted_as), key.source);
@@ -135,8 +135,7 @@ pub fn insert<A: Family, T: TablesOf<A>>(
         }
         Err(InsertError::Full) => {
             if !is_direct && made.without == 0 && made.shares_way_back == 0 {
-                let is_answered = |first: T::Flow| made.is_answered_by(&first);
-                made.take_back(tables, || tables.flow(key).is_some_and(is_answered));
+                made.take_back(tables, key);
             }
             if made.when_full == 0 {
                 return Err(Reason::FlowTableFull);
@@ -147,7 +146,7 @@ pub fn insert<A: Family, T: TablesOf<A>>(
         }
         Err(InsertError::Exists) => {
             if made.has_own_way_back() {
-                made.take_back(tables, || false);
+                made.take_back(tables, key);
             }
             return Err(Reason::FlowCollision);
         }
@@ -159,8 +158,9 @@ pub fn insert<A: Family, T: TablesOf<A>>(
             made.entry.line = first.line();
             let is_there = first.seen() & STATE_GOING == 0 && first.is_same();
             // What was read of one that is not says nothing.
-            if made.has_own_way_back() || is_there && !is_answered {
-                made.take_back(tables, || false);
+            let is_ours = made.shares_way_back == 0 && is_there && !is_answered;
+            if made.has_own_way_back() || is_ours {
+                made.take_back(tables, key);
             }
             if !is_there {
                 return Err(Reason::FlowExpiring);
@@ -202,7 +202,7 @@ pub struct Composed<A: Family> {
     pub on_exhaustion: u8,
     /// Not zero where it does: there was no room for the direction to the client.
     pub without: u8,
-    /// Not zero where the direction to the client was there already, as another CPU begins the same flow.
+    /// Not zero where the direction to the client was there already: another CPU begins the same flow, or nobody goes by it any more.
     pub shares_way_back: u8,
 }
 
@@ -220,9 +220,11 @@ impl<A: Family> Composed<A> {
         self.entry.state & STATE_MODE == 0 && (!self.sources.is_empty() || is_echo)
     }
 
-    /// Removes the direction to the client, as [`remove_alone`] does.
+    /// Removes the direction to the client, unless another CPU removes it, or has begun the flow by it.
     #[inline(always)]
-    fn take_back<T: TablesOf<A>>(&self, tables: &T, is_anothers: impl FnOnce() -> bool) {
+    fn take_back<T: TablesOf<A>>(&self, tables: &T, key: &FlowKey<A>) {
+        // Once the entry is claimed: who begins the flow after that finds it so.
+        let is_anothers = || tables.flow(key).is_some_and(|flow| self.is_answered_by(&flow));
         if self.is_across() {
             remove_alone(tables, &self.back_across, is_anothers);
         } else {
@@ -230,10 +232,12 @@ impl<A: Family> Composed<A> {
         }
     }
 
-    /// Whether the direction to the client is there, and nobody removes it, for a flow that keeps its client's address.
+    /// Whether the direction to the client is there, and is this flow's, and nobody removes it, where the client keeps its address.
     #[inline(always)]
-    fn has_way_back<T: TablesOf<A>>(&self, tables: &T) -> bool {
-        tables.flow(&self.back).is_some_and(|back| back.seen() & STATE_GOING == 0)
+    fn has_way_back<T: TablesOf<A>>(&mut self, tables: &T, key: &FlowKey<A>) -> bool {
+        let Some(back) = tables.flow(&self.back) else { return false };
+        self.there = peer::answers(&back.translation(), self.back.protocol);
+        back.seen() & STATE_GOING == 0 && self.there == *key && back.is_same()
     }
 
     /// Whether the direction to the client is that of an entry to a backend.
@@ -247,8 +251,17 @@ impl<A: Family> Composed<A> {
     }
 }
 
-/// Removes an entry whose flow has no other, unless another CPU does; or is asked, when the entry is claimed, and another CPU has
-/// since begun the flow.
+/// Ends a flow of which only the direction to the backend is left, unless another CPU does.
+#[inline(always)]
+fn end<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) {
+    if let Some(entry) = tables.flow(key)
+        && entry.claim(0)
+    {
+        remove_to_backend(tables, key, Counted::of(&entry));
+    }
+}
+
+/// Removes an entry to the client, unless another CPU does, or it turns out to be another's once it is claimed.
 #[inline(always)]
 fn remove_alone<A: Family, T: FamilyTables<A>>(
     tables: &T,

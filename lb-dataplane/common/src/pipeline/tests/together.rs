@@ -1,14 +1,16 @@
 //! Two packets that begin one flow at the same time, on two CPUs: both go the same way, by one flow.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use super::*;
 use crate::choose::MOST_ADDS;
 use crate::family::{V4, V6};
-use crate::flow::FlowKey;
+use crate::flow::{FlowKey, STATE_GOING};
 use crate::frame::ECHO;
+use crate::peer;
 use crate::service::{SourceEntry, SourceList, VipKey};
 use crate::tables::FamilyTables;
 
@@ -77,7 +79,10 @@ impl World {
 type Sent = (Reason, Vec<u8>);
 
 fn send(tables: &ModelTables, carries: Carries) -> Sent {
-    let port = if carries == ECHO { 0 } else { 80 };
+    send_to(tables, carries, if carries == ECHO { 0 } else { 80 })
+}
+
+fn send_to(tables: &ModelTables, carries: Carries, port: u16) -> Sent {
     let frame = packet(carries, "10.1.0.1:1000", &format!("192.0.2.1:{port}"));
     let mut packet = ModelPacket::<true>::new(frame.bytes());
     (process(&mut packet, tables).reason, packet.bytes)
@@ -193,37 +198,109 @@ fn who_has_no_room_leaves_the_other_ones_way_back() {
     }
 }
 
-/// A way back that is there already is taken back by whoever has inserted it, who has found no room.
+/// How another CPU takes back a way that it has inserted for a flow that it found no room for.
+#[derive(Clone, Copy, Debug)]
+struct TakesBack {
+    back: FlowKey<V4>,
+    to_backend: FlowKey<V4>,
+    /// Steps for which it is interrupted.
+    later: usize,
+    /// Between its claim and its look for the flow, or between that and what it does then.
+    has_looked: bool,
+    /// It begins another flow then that has the same way back.
+    begins_another: bool,
+}
+
+impl TakesBack {
+    fn go(self, tables: &ModelTables) {
+        let Some(claimed) = tables.flow(&self.back).filter(|back| back.claim(0)) else { return };
+        let looks = move |tables: &ModelTables| tables.flow(&self.to_backend).is_some();
+        let has_seen = self.has_looked.then(|| looks(tables));
+        let goes_on = move |tables: &ModelTables| {
+            if has_seen.unwrap_or_else(|| looks(tables)) {
+                claimed.release();
+            } else {
+                assert!(tables.remove_flow(&self.back));
+            }
+            if self.begins_another {
+                send_to(tables, SYN, 81);
+            }
+        };
+        match self.later.checked_sub(1) {
+            Some(later) => *tables.interruption.borrow_mut() = Some((later, Box::new(goes_on))),
+            None => goes_on(tables),
+        }
+    }
+}
+
+/// A way back that is there already is taken back by whoever has inserted it.
 #[test]
 fn no_flow_begins_by_a_way_back_that_goes() {
     let to_backend = FlowKey::<V4>::from_v6(&to_backend(DNAT, SYN));
-    let run = |steps| {
-        let tables = DNAT.tables(SYN);
+    let run = |steps, later, has_looked, begins_another| {
+        let mut tables = DNAT.tables(SYN);
+        let (vip, service) = tables.services.iter().next().expect("it is there");
+        let (other, service) =
+            (VipKey { port: 81_u16.to_be_bytes(), protocol: 6, ..*vip }, *service);
+        tables.services.insert(other, service);
         send(&tables, SYN);
+        let left = tables.keys().into_iter().find(|key| *key != to_backend).expect("it is there");
         tables.remove_flow(&to_backend);
-        let left = tables.keys()[0];
+        let takes = TakesBack { back: left, to_backend, later, has_looked, begins_another };
         let came = Rc::new(Cell::new(false));
         let comes = Rc::clone(&came);
         let other_cpu = move |tables: &ModelTables| {
             comes.set(true);
-            let back = tables.flow(&left).filter(|back| back.claim(0));
-            if let Some(back) = back {
-                match tables.flow(&to_backend) {
-                    Some(_) => back.release(),
-                    None => assert!(tables.remove_flow(&left)),
-                }
-            }
+            takes.go(tables);
         };
         *tables.interruption.borrow_mut() = Some((steps, Box::new(other_cpu)));
         let (reason, _) = send(&tables, SYN);
-        let entries = entries(&tables);
-        let wanted = if reason == Reason::ForwardedToBackend { 2 } else { 0 };
-        assert_eq!(entries, wanted, "{reason:?} at step {steps}");
-        came.get().then_some(reason)
+        if !came.get() {
+            return None;
+        }
+        while tables.interruption.borrow().is_some() {
+            tables.flow(&left);
+        }
+        let what = format!("{reason:?} at step {steps}, {takes:?}");
+        let there = tables.flow(&to_backend);
+        assert_eq!(there.is_some(), reason == Reason::ForwardedToBackend, "{what}");
+        if let Some(there) = there {
+            let back = peer::find(&tables, &to_backend, &there).expect(&what);
+            let is_its_own = peer::answers(&back.translation(), left.protocol) == to_backend;
+            assert!(is_its_own && back.seen() & STATE_GOING == 0, "{what}");
+        }
+        let is_to_backend = |key: &FlowKey<V4>| key.destination == to_backend.destination;
+        let flows = tables.keys().into_iter().filter(is_to_backend).count();
+        // The one that was there at first was not counted out.
+        assert_eq!(tables.loads.borrow().values().sum::<i64>(), 1 + flows as i64, "{what}");
+        Some(reason)
     };
-    let ends: Vec<Reason> = (0..MAX_STEPS).map_while(run).collect();
-    assert!(ends.contains(&Reason::FlowExpiring) && ends.contains(&Reason::ForwardedToBackend));
-    assert!(
-        ends.iter().all(|end| [Reason::FlowExpiring, Reason::ForwardedToBackend].contains(end))
-    );
+    let mut ends = BTreeSet::new();
+    for n in 0..4 * 12 {
+        let (later, has_looked, begins_another) = (n / 4, n & 1 != 0, n & 2 != 0);
+        let runs = (0..MAX_STEPS).map_while(|n| run(n, later, has_looked, begins_another));
+        ends.extend(runs);
+    }
+    let expected = [Reason::ForwardedToBackend, Reason::FlowCollision, Reason::FlowExpiring];
+    assert_eq!(ends, expected.into());
+}
+
+/// Another CPU has inserted it, and is yet to add the other direction.
+#[test]
+fn who_goes_by_another_flow_leaves_a_way_back_that_it_has_found() {
+    let world = World { backends: 2, ..DNAT };
+    let to_backend = FlowKey::<V4>::from_v6(&to_backend(world, SYN));
+    let run = |steps| {
+        let tables = world.tables(SYN);
+        send(&tables, SYN);
+        tables.remove_flow(&to_backend);
+        tables.rounds.set(0);
+        let left = tables.keys();
+        let sent = together(&tables, SYN, steps, 0)?;
+        assert!(sent.iter().all(|(reason, _)| reason.kind() == Kind::Forward), "at step {steps}");
+        assert!(left.iter().all(|key| tables.keys().contains(key)), "at step {steps}");
+        Some(entries(&tables))
+    };
+    let all: BTreeSet<usize> = (0..MAX_STEPS).map_while(run).collect();
+    assert_eq!(all, [2, 3].into(), "it is of the flow's backend or of another one");
 }
