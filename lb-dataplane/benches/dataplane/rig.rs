@@ -43,6 +43,8 @@ pub(crate) enum Target {
     Lookup,
     /// The packet's key, put into the table that bare lookups are in.
     Fill,
+    /// The packet's key, and by it the service, a word of its ring and the backend: for first packets of flows of IPv4.
+    Choose,
     /// Nothing but room for another header, or for none.
     Move,
     /// Nothing.
@@ -103,7 +105,11 @@ impl Rig {
         let near = dataplane.map_mut("NEAR_IFACES").context("NEAR_IFACES")?;
         Array::<_, [u8; 8]>::try_from(near)?.set(1, [0, 0, 0, 0, 0, 0, known[0], known[1]], 0)?;
 
-        let mut bench = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        for name in ["SERVICES", "RINGS", "BACKENDS"] {
+            loader.map_pin_path(name, pin(&options, name)?);
+        }
+        let mut bench = loader
             .map_max_entries("PACKETS", u32::try_from(packets)?)
             .map_max_entries("BARE", sizes.flow_entries)
             .map_max_entries("BARE6", sizes.flow_entries6)
@@ -117,6 +123,7 @@ impl Rig {
             "tc_lookup6",
             "tc_fill",
             "tc_fill6",
+            "tc_choose",
             "tc_move",
         ] {
             let program: &mut SchedClassifier =
@@ -130,6 +137,7 @@ impl Rig {
             "xdp_nothing",
             "xdp_lookup",
             "xdp_lookup6",
+            "xdp_choose",
             "xdp_move",
         ] {
             let program: &mut Xdp = bench.program_mut(name).context(name)?.try_into()?;
@@ -235,6 +243,7 @@ impl Rig {
         ensure!(place == count % self.loaded, "{name} stopped at packet {place} of {count}");
         let failed = match target {
             Target::Lookup | Target::Fill => "the last packet's flow is not in the table",
+            Target::Choose => "the last packet has no backend",
             Target::Move => "the kernel makes no room for the other header",
             Target::Pipeline | Target::Nothing => "",
         };
@@ -294,10 +303,12 @@ impl Rig {
             (Hook::Tc, Target::Lookup) => Some("tc_lookup"),
             (_, Target::Fill) if is_v6 => Some("tc_fill6"),
             (_, Target::Fill) => Some("tc_fill"),
+            (Hook::Tc, Target::Choose) => Some("tc_choose"),
             (Hook::Tc, Target::Move) => Some("tc_move"),
             (Hook::Tc, Target::Nothing) => Some("tc_nothing"),
             (Hook::Xdp | Hook::GenericXdp, Target::Lookup) if is_v6 => Some("xdp_lookup6"),
             (Hook::Xdp | Hook::GenericXdp, Target::Lookup) => Some("xdp_lookup"),
+            (Hook::Xdp | Hook::GenericXdp, Target::Choose) => Some("xdp_choose"),
             (Hook::Xdp | Hook::GenericXdp, Target::Move) => Some("xdp_move"),
             (Hook::Xdp | Hook::GenericXdp, Target::Nothing) => Some("xdp_nothing"),
         };

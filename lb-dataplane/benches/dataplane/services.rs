@@ -10,7 +10,7 @@ use lb_dataplane::plan::Waiting;
 use lb_dataplane::table::{Change, Protocol};
 use lb_dataplane::{Hook, Reason, Sizes};
 
-use crate::frames::{ACK, Connection};
+use crate::frames::{ACK, Connection, SYN};
 use crate::fresh::{self, handshake};
 use crate::report::{Report, Series};
 use crate::rig::{Rig, Target};
@@ -39,6 +39,7 @@ struct Scene {
     /// By hook.
     established: [Series; 2],
     new: [Series; 2],
+    chosen: [Series; 2],
     used: u32,
 }
 
@@ -56,9 +57,10 @@ impl Scene {
         let service = backends.service(None, &[]);
         let table = table((0..services).map(|n| (key(vip(n), Protocol::Tcp), service.clone())));
         rig.apply(&table)?;
-        let [established, new] = [(); 2].map(|()| HOOKS.map(|_| Series::default()));
-        let connections = Vec::new();
-        let mut scene = Self { rig, backends, connections, services, established, new, used: 0 };
+        let [established, new, chosen] = [(); 3].map(|()| HOOKS.map(|_| Series::default()));
+        let (connections, used) = (Vec::new(), 0);
+        let mut scene =
+            Self { rig, backends, connections, services, established, new, chosen, used };
         scene.connections = scene.more();
         scene.begin()?;
         Ok(scene)
@@ -100,6 +102,12 @@ impl Scene {
             let cost = self.handshakes(hook)? - floor;
             self.new[at].push(3.0 * cost);
             fresh::forget(&mut self.rig, &new)?;
+            // Others, whose services and backends are as cold as these were.
+            let others = self.more();
+            self.rig.load(others.iter().map(|c| c.there(SYN)));
+            let floor = self.rig.run(hook, Target::Nothing, FLOWS as usize)?;
+            let cost = self.rig.run(hook, Target::Choose, FLOWS as usize)? - floor;
+            self.chosen[at].push(cost);
         }
         Ok(())
     }
@@ -128,6 +136,8 @@ pub(crate) fn measure(report: &mut Report) -> Result<()> {
             let name = format!("D5 10 k services, {what}, {hook}");
             report.ratio((&name, "one service"), "ns", &of(&many)[at], one, target);
         }
+        let name = format!("a part of D5, 10 k services: to choose a backend, alone, {hook}");
+        report.beside((&name, "one service"), "ns", &many.chosen[at], &one.chosen[at]);
     }
     report.note("10 k services of 100 backends: load, apply, first flows", "s", applied);
     for (beside, scene) in [("one service", &mut one), ("10 k services", &mut many)] {

@@ -8,8 +8,12 @@ use aya_ebpf::helpers::generated::{bpf_skb_change_proto, bpf_xdp_adjust_head};
 use aya_ebpf::macros::{classifier, map, xdp};
 use aya_ebpf::maps::{Array, HashMap, ProgramArray};
 use aya_ebpf::programs::{TcContext, XdpContext};
-use lb_dataplane_common::family::{self, V4, V6};
+use lb_dataplane_common::family::{self, Family as _, V4, V6};
 use lb_dataplane_common::flow::FlowKey;
+use lb_dataplane_common::hash::FlowHash;
+use lb_dataplane_common::service::{BackendEntry, PAGE_WORDS, ServiceEntry, VipKey};
+
+use crate::fib_maps::word;
 
 /// 16-bit words of a packet: Ethernet, IPv4 and TCP without options.
 const WORDS: usize = 27;
@@ -37,6 +41,14 @@ static XDP_TARGET: ProgramArray = ProgramArray::with_max_entries(1, 0);
 static BARE: HashMap<FlowKey<V4>, [u64; 8]> = HashMap::with_max_entries(64, 0);
 #[map]
 static BARE6: HashMap<FlowKey<V6>, [u64; 8]> = HashMap::with_max_entries(64, 0);
+
+/// The dataplane's own, where they are pinned.
+#[map]
+static SERVICES: HashMap<VipKey, ServiceEntry> = HashMap::with_max_entries(64, 0);
+#[map]
+static RINGS: Array<[u32; PAGE_WORDS]> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+#[map]
+static BACKENDS: Array<BackendEntry> = Array::with_max_entries(64, BPF_F_MMAPABLE);
 
 /// The next packet, and then the program under test.
 #[classifier]
@@ -167,6 +179,19 @@ pub fn xdp_lookup6(context: XdpContext) -> u32 {
     u32::from(lookup6(context.data(), context.data_end()))
 }
 
+/// The least that it takes to choose a backend by a table for each service: the packet's key, the service, a word of its ring, and where
+/// the backend is.
+#[classifier]
+pub fn tc_choose(context: TcContext) -> i32 {
+    i32::from(choose(context.data(), context.data_end()).is_some())
+}
+
+/// The same at XDP.
+#[xdp]
+pub fn xdp_choose(context: XdpContext) -> u32 {
+    u32::from(choose(context.data(), context.data_end()).is_some())
+}
+
 #[inline(always)]
 fn restore(data: usize, end: usize) -> bool {
     let Some(next) = NEXT_PACKET.get_ptr_mut(0) else { return false };
@@ -271,6 +296,23 @@ fn lookup(data: usize, end: usize) -> bool {
 #[inline(always)]
 fn lookup6(data: usize, end: usize) -> bool {
     key6(data, end).is_some_and(|key| BARE6.get_ptr(&key).is_some())
+}
+
+/// The backend's port.
+#[inline(always)]
+fn choose(data: usize, end: usize) -> Option<[u8; 2]> {
+    let key = key(data, end)?;
+    let vip = VipKey {
+        address: key.destination.to_v6(),
+        port: key.destination_port.to_ne_bytes(),
+        protocol: key.protocol(),
+        pad: 0,
+    };
+    // SAFETY: nobody changes services meanwhile.
+    let service = unsafe { SERVICES.get(vip)? };
+    let place = FlowHash::of(&key).for_backend().checked_rem(service.ring_len)?;
+    let backend = BACKENDS.get(word(&RINGS, service.ring_base.wrapping_add(place))?)?;
+    (backend.address != [0; 16]).then_some(backend.port)
 }
 
 #[inline(always)]
