@@ -102,7 +102,7 @@ impl Scene {
             let cost = self.handshakes(hook)? - floor;
             self.new[at].push(3.0 * cost);
             fresh::forget(&mut self.rig, &new)?;
-            // Others, whose services and backends are as cold as these were.
+            // Others: their rings' words and their backends are as cold as these were, though their services have just been looked at.
             let others = self.more();
             self.rig.load(others.iter().map(|c| c.there(SYN)));
             let floor = self.rig.run(hook, Target::Nothing, FLOWS as usize)?;

@@ -21,7 +21,7 @@ use crate::pipeline::claim;
 use crate::tables::{Tables, TablesOf};
 
 /// Ticks after which an entry to the client without its counterpart is no insertion in progress.
-const HALF_INSERTED_TICKS: u32 = 2;
+pub(crate) const HALF_INSERTED_TICKS: u32 = 2;
 
 /// What the second pass says of a flow that it removed and whose sides are to hear a RST.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

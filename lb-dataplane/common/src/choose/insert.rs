@@ -3,11 +3,12 @@
 use super::add::add;
 use super::client;
 use super::ports::{PORTS_IN_A_ROW, insert_back_of_row};
+use crate::age::HALF_INSERTED_TICKS;
 use crate::family::{Family, V6};
 use crate::flow::{
     self, Counted, DIRECTION_TO_BACKEND, DIRECTION_TO_CLIENT, Flow, FlowEntry, FlowKey, SCTP,
-    STATE_ACROSS, STATE_CLOSING, STATE_GOING, STATE_MODE, Translation, is_closed,
-    remove_to_backend,
+    STATE_ACROSS, STATE_CLOSING, STATE_GENERATION, STATE_GOING, STATE_MODE, STATE_SAMPLED,
+    STATE_TAG, Translation, is_closed, remove_to_backend,
 };
 use crate::hash::FlowHash;
 use crate::peer;
@@ -123,7 +124,7 @@ pub fn insert<A: Family, T: TablesOf<A>>(
             tables.count_new_flow(made.entry.line, made.backend);
             // Who has inserted the way back may have taken it back since it was found.
             if made.shares_way_back != 0 && !made.has_way_back(tables, key) {
-                end(tables, key);
+                end(tables, key, made.entry.state);
                 return Err(Reason::FlowExpiring);
             }
             step.is_new = true;
@@ -226,9 +227,9 @@ impl<A: Family> Composed<A> {
         // Once the entry is claimed: who begins the flow after that finds it so.
         let is_anothers = || tables.flow(key).is_some_and(|flow| self.is_answered_by(&flow));
         if self.is_across() {
-            remove_alone(tables, &self.back_across, is_anothers);
+            remove_alone(tables, &self.back_across, self.entry.state, is_anothers);
         } else {
-            remove_alone(tables, &self.back, is_anothers);
+            remove_alone(tables, &self.back, self.entry.state, is_anothers);
         }
     }
 
@@ -251,24 +252,31 @@ impl<A: Family> Composed<A> {
     }
 }
 
-/// Ends a flow of which only the direction to the backend is left, unless another CPU does.
+/// Ends a flow of which this CPU has just added the direction to the backend, with this state, and has told nobody. Unless another CPU
+/// does.
 #[inline(always)]
-fn end<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>) {
+fn end<A: Family, T: TablesOf<A>>(tables: &T, key: &FlowKey<A>, state: u32) {
     if let Some(entry) = tables.flow(key)
+        && (entry.seen() ^ state) & STATE_TAG == 0
         && entry.claim(0)
     {
-        remove_to_backend(tables, key, Counted::of(&entry));
+        let mut counted = Counted::of(&entry);
+        counted.state &= !STATE_SAMPLED;
+        remove_to_backend(tables, key, counted);
     }
 }
 
-/// Removes an entry to the client, unless another CPU does, or it turns out to be another's once it is claimed.
+/// Removes an entry to the client that was inserted with this state, unless another CPU does, or it turns out to be another's once it is
+/// claimed.
 #[inline(always)]
 fn remove_alone<A: Family, T: FamilyTables<A>>(
     tables: &T,
     key: &FlowKey<A>,
+    state: u32,
     is_anothers: impl FnOnce() -> bool,
 ) {
     if let Some(entry) = tables.flow(key)
+        && (entry.seen() ^ state) & STATE_GENERATION == 0
         && entry.claim(0)
     {
         if is_anothers() {
@@ -357,6 +365,10 @@ fn is_own_or_makes_room<A: Family, T: TablesOf<A>>(
                 tables.remove_flow(&made.back);
             }
             remove_to_backend(tables, &made.there, counted);
+        }
+        // Another CPU may have inserted it, of a flow that begins with its client's last segment, and be about to add the other direction.
+        None if is_its_own && old.idle(tables.now()) < HALF_INSERTED_TICKS => {
+            return Err(Reason::FlowExpiring);
         }
         // The one back was left alone.
         Some(_) | None => {

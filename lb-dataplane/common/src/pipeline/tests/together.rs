@@ -193,6 +193,12 @@ fn who_has_no_room_leaves_the_other_ones_way_back() {
                 assert!(refused || (reason, frame) == again, "{what}");
             }
             assert_eq!(entries(&tables), world.entries(), "{what}");
+            if !world.is_direct {
+                let key = FlowKey::<V4>::from_v6(&to_backend(world, carries));
+                let there = tables.flow(&key).expect(&what);
+                let back = peer::find(&tables, &key, &there).expect(&what);
+                assert_eq!(back.seen() & STATE_GOING, 0, "{what}");
+            }
             true
         });
     }
@@ -233,16 +239,22 @@ impl TakesBack {
     }
 }
 
+/// At port 81, with the same backend.
+fn with_another_service() -> ModelTables {
+    let mut tables = DNAT.tables(SYN);
+    let of_tcp = tables.services.iter().find(|(key, _)| key.protocol == 6);
+    let (key, service) = of_tcp.map(|(key, service)| (*key, *service)).expect("it is there");
+    tables.services.insert(VipKey { port: 81_u16.to_be_bytes(), ..key }, service);
+    tables
+}
+
 /// A way back that is there already is taken back by whoever has inserted it.
 #[test]
 fn no_flow_begins_by_a_way_back_that_goes() {
     let to_backend = FlowKey::<V4>::from_v6(&to_backend(DNAT, SYN));
     let run = |steps, later, has_looked, begins_another| {
-        let mut tables = DNAT.tables(SYN);
-        let (vip, service) = tables.services.iter().next().expect("it is there");
-        let (other, service) =
-            (VipKey { port: 81_u16.to_be_bytes(), protocol: 6, ..*vip }, *service);
-        tables.services.insert(other, service);
+        let mut tables = with_another_service();
+        tables.samples_every = 1;
         send(&tables, SYN);
         let left = tables.keys().into_iter().find(|key| *key != to_backend).expect("it is there");
         tables.remove_flow(&to_backend);
@@ -273,6 +285,7 @@ fn no_flow_begins_by_a_way_back_that_goes() {
         let flows = tables.keys().into_iter().filter(is_to_backend).count();
         // The one that was there at first was not counted out.
         assert_eq!(tables.loads.borrow().values().sum::<i64>(), 1 + flows as i64, "{what}");
+        assert_eq!(tables.ends.borrow().len(), 0, "{what}");
         Some(reason)
     };
     let mut ends = BTreeSet::new();
@@ -303,4 +316,58 @@ fn who_goes_by_another_flow_leaves_a_way_back_that_it_has_found() {
     };
     let all: BTreeSet<usize> = (0..MAX_STEPS).map_while(run).collect();
     assert_eq!(all, [2, 3].into(), "it is of the flow's backend or of another one");
+}
+
+/// The first that a node sees of it, as it began on another one: its way back then closes from the start.
+#[test]
+fn who_meets_a_flow_that_begins_with_its_end_leaves_its_way_back() {
+    let run = |steps, without_room: bool| {
+        let tables = serving(VIP, ALGORITHM_MAGLEV, &BACKENDS[..1]);
+        let key = FlowKey::<V4>::from_v6(&to_backend(DNAT, SYN));
+        let back = {
+            let tables = serving(VIP, ALGORITHM_MAGLEV, &BACKENDS[..1]);
+            send(&tables, FIN);
+            tables.keys().into_iter().find(|other| *other != key).expect("it is there")
+        };
+        tables.without_room.set(without_room.then_some((back.to_v6(), true)));
+        let sent = together(&tables, FIN, steps, 0)?;
+        let what = format!("at step {steps}, {without_room}: {sent:?}");
+        assert!(sent.iter().any(|(reason, _)| reason.kind() == Kind::Forward), "{what}");
+        assert_eq!(entries(&tables), 2, "{what}");
+        Some(())
+    };
+    for without_room in [false, true] {
+        assert!((0..MAX_STEPS).map_while(|steps| run(steps, without_room)).count() >= 8);
+    }
+}
+
+/// What it had inserted was removed, and another flow has begun whose packets come back alike.
+#[test]
+fn who_has_no_room_leaves_what_has_come_in_the_place_of_its_way_back() {
+    let to_backend = to_backend(DNAT, SYN);
+    let run = |steps| {
+        let tables = with_another_service();
+        tables.without_room.set(Some((to_backend, false)));
+        let other = Rc::new(Cell::new(None));
+        let others = Rc::clone(&other);
+        let other_cpu = move |tables: &ModelTables| {
+            let left = tables.keys().into_iter().next();
+            let is_claimed = |back| tables.flow(&back).is_some_and(|back| back.claim(0));
+            let was_left = left.filter(|back| is_claimed(*back));
+            was_left.inspect(|back| assert!(tables.remove_flow(back)));
+            others.set(Some((was_left.is_some(), send_to(tables, SYN, 81).0)));
+        };
+        *tables.interruption.borrow_mut() = Some((steps, Box::new(other_cpu)));
+        let (reason, _) = send(&tables, SYN);
+        let (was_left, others) = other.get()?;
+        let refused = matches!(reason, Reason::FlowTableFull | Reason::FlowCollision);
+        let what = format!("{reason:?}, {others:?} at step {steps}");
+        assert!(refused, "{what}");
+        let is_there = others == Reason::ForwardedToBackend;
+        assert!(is_there || others == Reason::FlowExpiring, "{what}");
+        assert_eq!(entries(&tables), if is_there { 2 } else { 0 }, "{what}");
+        Some((was_left, others))
+    };
+    let all: BTreeSet<(bool, Reason)> = (0..MAX_STEPS).map_while(run).collect();
+    assert!(all.contains(&(true, Reason::ForwardedToBackend)), "{all:?}");
 }
