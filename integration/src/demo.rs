@@ -196,6 +196,9 @@ fn advertised(lab: &Lab, address: IpAddr) -> Result<()> {
         let said = lab.run("upstream", &command)?;
         let chosen = said.contains("192.0.2.2 from 192.0.2.2") && said.contains("best #1");
         ensure!(chosen, "FRR says: {}", said.trim());
+        // The kernel, which forwards, has the route a moment after bgpd has chosen it.
+        let route = lab.run("upstream", &format!("ip route show {address}"))?;
+        ensure!(route.contains("via 192.0.2.2"), "the kernel has no route yet: {route:?}");
         Ok(said)
     })?;
     title(&format!("The VIP, as the upstream router (FRR) sees it: show ip bgp {address}/32"));
