@@ -227,11 +227,11 @@ pub fn find_by<K: Key, T: Table<K>>(
     if bits != 0 && is_its(&bucket, slot_of(bits)) {
         return Some(Place { index, bucket, slot: slot_of(bits) });
     }
-    let is_one = bits & bits.wrapping_sub(1) == 0;
-    if is_one && bucket.away() == 0 {
+    let are_two = more_than_one(bits);
+    if !are_two && bucket.away() == 0 {
         return None;
     }
-    find_from(table, hash, if is_one { 2 } else { 1 }, &mut is_its)
+    find_from(table, hash, if are_two { 1 } else { 2 }, &mut is_its)
 }
 
 /// One step looks at the first that may be the key's in its first bucket, the next at another one there; and so in the second.

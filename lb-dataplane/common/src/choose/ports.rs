@@ -14,7 +14,8 @@ use crate::tables::{FamilyTables, InsertError, Rounds, Tables, TablesOf};
 /// Addresses of a backend at most of which each is asked for a free port before any flow has to make room: as many as a VIP may
 /// have.
 const ADDRESSES: u32 = 16;
-/// Rows of ports that are tried once each address has been asked: at one address 64 ports in all. With nine of ten in use, chance alone would fail a flow once in a thousand times.
+/// Rows of ports that are tried once each address has been asked: at one address 64 ports in all. With nine of ten in use, chance alone
+/// would fail a flow once in a thousand times.
 const ROWS: u32 = 15;
 /// Ports of a row.
 pub(super) const PORTS_IN_A_ROW: u32 = 4;
@@ -76,8 +77,8 @@ fn take_port<F: Family, T: Tables>(
     entry.translation.ports = entry.translation.ports.and(Delta::of([port], [0]));
 }
 
-/// What [`super::insert::insert_back`] does where the first row of ports had no free one: others are looked for, in two passes. First a row at each
-/// other address, for what is free. Then more rows, for what is free or as good as over. A subprogram of its own: the verifier
+/// What [`super::insert::insert_back`] does where the first row of ports had no free one: others are looked for, in two passes. First a
+/// row at each other address, for what is free. Then more rows, for what is free or as good as over. A subprogram of its own: the verifier
 /// counts the room of all that call one another, and minds ever after what one branch alone has written into a stack.
 ///
 /// # Errors
